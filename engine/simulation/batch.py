@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 #: Books that one call of the kernel runs side by side, at least and at most: the more share a day's prices the better,
 #: as long as every thread has work and their state stays in the cache.
-TILES = (32, 256)
+TILES = (32, 64)
 
 
 def backtest_many(
@@ -169,7 +169,8 @@ def prepare(
     rates = panel.values("funding") if market.funding.shape[0] else market.funding
     intervals = keep(key, lambda: _cut(panel, rows, market, sim_params, hour_utc, rates, threads))
     first_day = metrics.first_days(panel.index.hour == hour_utc, rows - config.execution.delay_hours)
-    terms = price_terms_nb(market, rows, coin_params.lot_scale, sim_params.half_spread_frac, intervals.terms)
+    bands, half_spread_frac = coin_params.band_frac, sim_params.half_spread_frac
+    terms = price_terms_nb(market, rows, coin_params.lot_scale, bands, half_spread_frac, intervals.terms)
     intervals = intervals._replace(terms=terms, first_day=first_day, rates=rates)
     impact = None
     if sim_params.impact:
@@ -208,12 +209,13 @@ def _cut(
 ) -> Intervals:
     """The intervals without their fill prices, which depend on costs, and without the panel's `rates`."""
     from engine.simulation.kernel import (
+        LANES,
         NEVER,
-        PATH_STEP,
         TERMS,
         Intervals,
         interval_hours_nb,
         known_prices_nb,
+        lined_nb,
         precompute_intervals_nb,
         worst_hours_nb,
     )
@@ -222,9 +224,9 @@ def _cut(
     D, N = len(rows), len(panel.coins)
     price, settles = np.empty(market.mid.shape), np.zeros(market.mid.shape, np.bool_)
     known_prices_nb(market.mid, sim_params.stale_hours, price, settles)
-    width = -(-np.diff(bounds) // PATH_STEP) * PATH_STEP
+    width = -(-np.diff(bounds) // LANES) * LANES
     path_at = (np.cumsum(width) - width) * N
-    made = np.zeros(N * width.sum()), path_at, width, np.zeros(D * N * TERMS), np.full((D, N), NEVER)
+    made = lined_nb(N * width.sum()), path_at, width, np.zeros((D * N + 1) * TERMS), np.full((D, N), NEVER)
     paths = *made, np.zeros(D, np.bool_), np.ones(D)
 
     def precompute(first: int, last: int) -> None:

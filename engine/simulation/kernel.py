@@ -78,43 +78,179 @@ def _no_prefetch_nb(array, index):
 #: Ask for an entry of an array that is looked at soon.
 prefetch_nb = _no_prefetch_nb if config.DISABLE_JIT else _prefetch_nb
 
-#: Hours that are summed at once; a path has room for a multiple of it, so that nothing is left over.
-PATH_STEP = 4
+#: Numbers that are taken at once: hours of a path, which has room for a multiple of it, and orders.
+LANES = 8
+
+
+def _pointer(context, builder, kind, array, index):
+    """Where an entry of an array lies; of one with more dimensions, by its place in all of it."""
+    return builder.gep(context.make_array(kind)(context, builder, array).data, [index])
+
+
+def _lanes(context, builder, kind, array, index):
+    """Where LANES numbers of an array lie."""
+    lanes = cgutils.ir.VectorType(cgutils.ir.DoubleType(), LANES)
+    return builder.bitcast(_pointer(context, builder, kind, array, index), lanes.as_pointer())
+
+
+def _shuffle(builder, one, other, places):
+    """Numbers of two vectors, by their places in both."""
+    return builder.shuffle_vector(one, other, cgutils.ir.VectorType(cgutils.int32_t, len(places))(places))
+
+
+def _spread(builder, number):
+    """LANES times a number."""
+    lanes = cgutils.ir.VectorType(cgutils.ir.DoubleType(), LANES)
+    return _shuffle(builder, builder.insert_element(lanes(None), number, cgutils.int32_t(0)), lanes(None), [0] * LANES)
 
 
 @intrinsic
-def _add_step_nb(typing_context, total, place, paths, places, units):
+def _sum_paths_nb(typing_context, start, row, count, held, units, paths, at, width, total):
     def code(context, builder, signature, arguments):
-        hours = cgutils.ir.VectorType(cgutils.ir.DoubleType(), PATH_STEP)
-        total, place, paths, places, units = arguments
+        start, row, count, held, units, paths, at, width, total = arguments
+        of_held, of_units, of_paths, of_total = (signature.args[k] for k in (3, 4, 5, 8))
 
-        def pointer(kind, array, index):
-            data = context.make_array(kind)(context, builder, array).data
-            return builder.bitcast(builder.gep(data, [index]), hours.as_pointer())
+        def add(first, steps):
+            sums = [cgutils.alloca_once_value(builder, _spread(builder, start)) for _ in range(steps)]
+            with cgutils.for_range(builder, count) as loop:
+                coin = builder.load(_pointer(context, builder, of_held, held, builder.add(row, loop.index)))
+                coin = builder.zext(coin, cgutils.intp_t)
+                unit = builder.load(_pointer(context, builder, of_units, units, builder.add(row, coin)))
+                place = builder.add(builder.add(at, first), builder.mul(coin, width))
+                for step, value in enumerate(sums):
+                    hours = builder.add(place, cgutils.intp_t(step * LANES))
+                    path = builder.load(_lanes(context, builder, of_paths, paths, hours), align=8)
+                    builder.store(builder.fadd(builder.load(value), builder.fmul(_spread(builder, unit), path)), value)
+            for step, value in enumerate(sums):
+                hours = builder.add(first, cgutils.intp_t(step * LANES))
+                builder.store(builder.load(value), _lanes(context, builder, of_total, total, hours), align=8)
 
-        def product(k):
-            unit = builder.extract_value(units, k)
-            lanes = builder.insert_element(hours(None), unit, cgutils.int32_t(0))
-            lanes = builder.shuffle_vector(lanes, lanes, cgutils.ir.VectorType(cgutils.int32_t, PATH_STEP)(None))
-            path = builder.load(pointer(signature.args[2], paths, builder.extract_value(places, k)), align=8)
-            return builder.fmul(lanes, path)
-
-        pairs = builder.fadd(product(0), product(1)), builder.fadd(product(2), product(3))
-        of = pointer(signature.args[0], total, place)
-        builder.store(builder.fadd(builder.load(of, align=8), builder.fadd(*pairs)), of, align=8)
+        day = cgutils.intp_t(3 * LANES)
+        days = builder.sub(width, builder.urem(width, day))
+        with cgutils.for_range_slice(builder, cgutils.intp_t(0), days, day) as (first, _):
+            add(first, 3)
+        with cgutils.for_range_slice(builder, days, width, cgutils.intp_t(LANES)) as (first, _):
+            add(first, 1)
         return context.get_dummy_value()
 
-    return types.void(total, place, paths, places, units), code
+    return types.void(start, row, count, held, units, paths, at, width, total), code
 
 
-def _add_step(total, place, paths, places, units):
-    a, b, c, e = (unit * paths[at : at + PATH_STEP] for at, unit in zip(places, units, strict=True))
-    total[place : place + PATH_STEP] += (a + b) + (c + e)
+def _sum_paths(start, row, count, held, units, paths, at, width, total):
+    total[:width].fill(start)
+    for i in held.ravel()[row : row + np.uint64(count)]:
+        total[:width] += units.ravel()[row + i] * paths[at + i * width : at + (i + np.uint64(1)) * width]
 
 
-#: Add PATH_STEP hours of four coins' paths, times their units, to a total. The compiler does not know that the arrays
-#: are apart, and would look whether they are for each four coins.
-add_step_nb = _add_step if config.DISABLE_JIT else _add_step_nb
+#: Fill in `start` and the paths of the `count` coins of a book, times their units, for `width` hours. The book's row in
+#: `held` and `units` begins at `row`, the paths at `at`. A day's sums stay in registers while the coins are added.
+sum_paths_nb = _sum_paths if config.DISABLE_JIT else _sum_paths_nb
+
+
+@intrinsic
+def _load_orders_nb(typing_context, terms, base, units, row, listed, asked, begin, table, first):
+    def code(context, builder, signature, arguments):
+        terms, base, units, row, listed, asked, begin, table, first = arguments
+        of_terms, of_units, of_listed, of_asked, of_table = (signature.args[k] for k in (0, 2, 4, 5, 7))
+        columns, before = [], _spread(builder, cgutils.ir.DoubleType()(0.0))
+        for k in range(LANES):
+            coin = builder.load(_pointer(context, builder, of_listed, listed, builder.add(begin, cgutils.intp_t(k))))
+            coin = builder.zext(coin, cgutils.intp_t)
+            unit = builder.load(_pointer(context, builder, of_units, units, builder.add(row, coin)))
+            before = builder.insert_element(before, unit, cgutils.int32_t(k))
+            place = builder.add(base, builder.mul(coin, cgutils.intp_t(TERMS)))
+            columns.append(builder.load(_lanes(context, builder, of_terms, terms, place), align=8))
+        for half in (4, 2, 1):  # coins and terms change places: the halves, the quarters, the eighths
+            low = [k + (0 if k & half == 0 else LANES - half) for k in range(LANES)]
+            high = [place + half for place in low]
+            for k in range(LANES):
+                if k & half == 0:
+                    pair = columns[k], columns[k + half]
+                    columns[k], columns[k + half] = _shuffle(builder, *pair, low), _shuffle(builder, *pair, high)
+        columns += builder.load(_lanes(context, builder, of_asked, asked, begin), align=8), before
+        for number, column in enumerate(columns):
+            place = builder.add(first, cgutils.intp_t(number * WIDE))
+            builder.store(column, _lanes(context, builder, of_table, table, place), align=8)
+        return context.get_dummy_value()
+
+    return types.void(terms, base, units, row, listed, asked, begin, table, first), code
+
+
+def _load_orders(terms, base, units, row, listed, asked, begin, table, first):
+    for k in range(LANES):
+        coin = np.uint64(listed[begin + np.uint64(k)])
+        place = base + coin * np.uint64(TERMS)
+        given = *terms[place : place + np.uint64(TERMS)], asked[begin + np.uint64(k)], units.ravel()[row + coin]
+        for number, value in enumerate(given):
+            table[first + np.uint64(number * WIDE + k)] = value
+
+
+#: Write LANES orders, from `begin` on in `listed` and `asked`, to a `table` of columns, WIDE apart: the terms of their
+#: coins, which begin at `base`, the weights asked, and what is held, in the row of `units` that begins at `row`. Column
+#: by column: a processor that finds parts of LANES numbers still on their way to memory waits for them.
+load_orders_nb = _load_orders if config.DISABLE_JIT else _load_orders_nb
+
+
+@intrinsic
+def _sum_nb(typing_context, table, first, count):
+    def code(context, builder, signature, arguments):
+        table, first, count = arguments
+        total = cgutils.alloca_once_value(builder, _spread(builder, cgutils.ir.DoubleType()(0.0)))
+        with cgutils.for_range_slice(builder, cgutils.intp_t(0), count, cgutils.intp_t(LANES)) as (k, _):
+            row = _lanes(context, builder, signature.args[0], table, builder.add(first, k))
+            builder.store(builder.fadd(builder.load(total), builder.load(row, align=8)), total)
+        value, half = builder.load(total), LANES // 2
+        while half:
+            parts = (_shuffle(builder, value, value, [k + at for k in range(half)]) for at in (0, half))
+            value, half = builder.fadd(*parts), half // 2
+        return builder.extract_element(value, cgutils.int32_t(0))
+
+    return types.float64(table, first, count), code
+
+
+def _sum(table, first, count):
+    value, half = table[first : first + count].reshape(-1, LANES).sum(axis=0), LANES // 2
+    while half:
+        value, half = value[:half] + value[half:], half // 2
+    return value[0]
+
+
+#: Sum of `count` numbers, a multiple of LANES, from `first` on, in the same order on every processor.
+sum_nb = _sum if config.DISABLE_JIT else _sum_nb
+
+
+@intrinsic
+def _nonzero_nb(typing_context, values, at):
+    def code(context, builder, signature, arguments):
+        found = builder.load(_lanes(context, builder, signature.args[0], *arguments), align=8)
+        bits = builder.bitcast(builder.fcmp_unordered("!=", found, found.type(None)), cgutils.ir.IntType(LANES))
+        return builder.zext(bits, cgutils.ir.IntType(64))
+
+    return types.uint64(values, at), code
+
+
+def _nonzero(values, at):
+    return np.uint64(sum(1 << k for k in range(LANES) if values.ravel()[at + np.uint64(k)] != 0.0))
+
+
+#: A bit for each of LANES numbers from a place on in an array, 1 where it is not 0 (NaN is not).
+nonzero_nb = _nonzero if config.DISABLE_JIT else _nonzero_nb
+
+
+@intrinsic
+def _lowest_nb(typing_context, bits):
+    def code(context, builder, signature, arguments):
+        return builder.cttz(arguments[0], cgutils.true_bit)
+
+    return types.uint64(bits), code
+
+
+def _lowest(bits):
+    return np.uint64((int(bits) & -int(bits)).bit_length() - 1)
+
+
+#: The number of the lowest bit of a number that is not 0.
+lowest_nb = _lowest if config.DISABLE_JIT else _lowest_nb
 
 # What became of an instruction (`plan_nb`).
 NOTHING, ORDER, BELOW_MINIMUM, INSIDE_BAND, UNTRADABLE = 0, 1, 2, 3, 4
@@ -263,17 +399,19 @@ def whole_lots_nb(size, lot_scale):
 
 @inner
 def size_order_nb(target, units, equity, mid, lot_scale, min_notional_usd, band_usd, parts):
-    """Order that takes a tradable coin from `units` to `target`, which is in lots: signed size in units and outcome.
+    """Order that takes a tradable coin from `units` to `target`, which is in lots: its size, and whether it is skipped.
 
-    A target of 0 closes; another one needs a positive equity. Where sizes are not cut, ``lot_scale`` is 0 and a unit is
-    the lot. ``parts`` is ``to_edge`` and ``trade_rate`` of :class:`SimParams`, or None where each order is of the whole
-    way: what they need is then not compiled. Selects instead of branches: half of the small orders are below the
-    minimum, which no processor can predict, and the loop over the coins is vectorised.
+    Returns the size in units, 0 for no order, whether it is a buy, and whether it is below the minimum or inside the
+    band. A target of 0 closes; another one needs a positive equity. Where sizes are not cut, ``lot_scale`` is 0 and a
+    unit is the lot. ``parts`` is ``to_edge`` and ``trade_rate`` of :class:`SimParams`, or None where each order is of
+    the whole way: what they need is then not compiled. Selects instead of branches: half of the small orders are below
+    the minimum, which no processor can predict, and the loop over the coins is vectorised.
     """
     per_unit = lots_per_unit_nb(lot_scale)
     order = target - units * per_unit
     size = abs(order)
     closes = target == 0.0
+    tried = (size > LOT_TOLERANCE * abs(target)) & (not closes)
     skips_usd = band_usd
     near = False
     if parts is not None:
@@ -296,12 +434,10 @@ def size_order_nb(target, units, equity, mid, lot_scale, min_notional_usd, band_
         size = abs(units) if closes else size
     elif closes:
         size = abs(close_nb(units, equity, mid, lot_scale, min_notional_usd, parts[1]))
-    outcome = BELOW_MINIMUM if below else ORDER
-    outcome = INSIDE_BAND if inside else outcome
-    outcome = ORDER if closes else outcome
-    outcome = NOTHING if abs(order) <= LOT_TOLERANCE * abs(target) else outcome
-    size = size if outcome == ORDER else 0.0
-    return (size if order > 0.0 else -size), outcome
+    below &= tried
+    inside &= tried
+    trades = (tried & (not (below | inside))) | closes
+    return (size if trades else 0.0), order > 0.0, below, inside
 
 
 @inner
@@ -380,7 +516,7 @@ def plan_nb(
             continue
         if w * scale != 0.0 and equity <= 0.0:
             continue
-        orders[i], outcomes[i] = size_order_nb(
+        size, buys, below, inside = size_order_nb(
             w * (scale * equity) * (lots_per_unit_nb(lot_scale[i]) / price[i]),
             units[i],
             equity,
@@ -390,6 +526,11 @@ def plan_nb(
             band_frac[i] * equity,
             parts,
         )
+        if size > 0.0:
+            orders[i] = size if buys else -size
+            outcomes[i] = ORDER
+        elif below or inside:
+            outcomes[i] = BELOW_MINIMUM if below else INSIDE_BAND
     return blocked, scale
 
 
@@ -1029,20 +1170,21 @@ TURNOVER, GROSS, NET, UNTRADABLE_WEIGHT, TRADES, TOTALS = 10, 11, 12, 13, 14, 15
 METRICS = 20
 
 
-# Columns of `Intervals.terms`. SCALE is `lot_scale`, 0 where sizes are not cut, or NOT_TRADABLE.
-SCALE, LOTS_PER_USD, PRICE_USD, BUY, SELL, EXIT, PAID = 0, 1, 2, 3, 4, 5, 6
+# Columns of `Intervals.terms`. SCALE is `lot_scale`, 0 where sizes are not cut, or NOT_TRADABLE; BAND `band_frac`.
+SCALE, LOTS_PER_USD, PRICE_USD, BUY, SELL, EXIT, PAID, BAND = 0, 1, 2, 3, 4, 5, 6, 7
 NOT_TRADABLE = -1.0
 TERMS = 8  # a line of a processor's cache
 IMPACT_TERMS = 4  # impact at the reference and the most there is, of a buy and of a sell
 #: Columns of the orders of a row, `WIDE` apart, in one array: numba then knows that they do not overlap, and the loop
-#: over them is vectorised. TARGET, in lots, to BAND are given, the others filled in.
+#: over them is vectorised. The first are those of `Intervals.terms`, then what is given, then what is filled in.
 WIDE = 64
-COLUMNS = 21
-TARGET, BEFORE, MID, BUY_AT, SELL_AT, LOT_SCALE, BAND, ORDERED = np.arange(8, dtype=np.uint64) * np.uint64(WIDE)
-FILL, SPREAD_USD, FILLED = np.arange(8, 11, dtype=np.uint64) * np.uint64(WIDE)
-TRADED, AFTER, NET_VALUE, GROSS_VALUE = np.arange(11, 15, dtype=np.uint64) * np.uint64(WIDE)
-BUY_IMPACT, MOST_BUY_IMPACT, SELL_IMPACT, MOST_SELL_IMPACT = np.arange(15, 19, dtype=np.uint64) * np.uint64(WIDE)
-REFERENCE, IMPACT_USD = np.arange(19, 21, dtype=np.uint64) * np.uint64(WIDE)
+COLUMNS = 26
+LOT_SCALE, LOTS_A_USD, MID, BUY_AT, SELL_AT, EXIT_AT, PAID_AT, BAND_AT = np.arange(8, dtype=np.uint64) * np.uint64(WIDE)
+ASKED, BEFORE, ORDERED, FILL, AFTER = np.arange(8, 13, dtype=np.uint64) * np.uint64(WIDE)
+SPREAD_USD, FILLED, TRADED, NET_VALUE, GROSS_VALUE = np.arange(13, 18, dtype=np.uint64) * np.uint64(WIDE)
+EXIT_USD, PAID_USD, IMPACT_USD = np.arange(18, 21, dtype=np.uint64) * np.uint64(WIDE)
+BUY_IMPACT, MOST_BUY_IMPACT, SELL_IMPACT, MOST_SELL_IMPACT = np.arange(21, 25, dtype=np.uint64) * np.uint64(WIDE)
+REFERENCE = np.uint64(25 * WIDE)
 
 
 class Intervals(NamedTuple):
@@ -1058,7 +1200,7 @@ class Intervals(NamedTuple):
     paths: np.ndarray  # float64, flat
     path_at: np.ndarray  # (D,) int64
     width: np.ndarray  # (D,) int64
-    terms: np.ndarray  # (D * N * TERMS,) of a coin at r[d], see `precompute_intervals_nb` and `price_terms_nb`
+    terms: np.ndarray  # (D * N * TERMS + TERMS,) of a coin at r[d], see `precompute_intervals_nb`, `price_terms_nb`
     settle_hour: np.ndarray  # (D, N) int64, hour of the interval at which a unit is settled; NEVER where it is not
     settles: np.ndarray  # (D,) bool, whether any is
     rise: np.ndarray  # (D,) the most that any price of the interval or of its end is over the one at r[d]
@@ -1078,6 +1220,14 @@ class Intervals(NamedTuple):
 
 #: No hour of any interval.
 NEVER = 1 << 40
+
+
+@jit
+def lined_nb(count):
+    """`count` times 0 from the beginning of a line of a processor's cache on: LANES numbers are then never in two."""
+    room = np.zeros(count + LANES)
+    first = -(room.ctypes.data // 8) % LANES
+    return room[first : first + count]
 
 
 @jit
@@ -1192,7 +1342,7 @@ def worst_hours_nb(market, price, paths, path_at, width, terms, settle_hour, bou
 
 
 @jit
-def price_terms_nb(market, rows, lot_scale, half_spread_frac, terms):
+def price_terms_nb(market, rows, lot_scale, band_frac, half_spread_frac, terms):
     """`terms` of :class:`Intervals` with what a trade at `rows` costs: a copy, for it depends on the config.
 
     PRICE_USD is the last known mid, LOTS_PER_USD what a dollar buys at it, NaN where nothing can be traded; BUY and
@@ -1200,11 +1350,14 @@ def price_terms_nb(market, rows, lot_scale, half_spread_frac, terms):
     """
     N = market.mid.shape[1]
     quoted = market.bid.shape[0] > 0
-    priced = terms.copy()
+    priced = lined_nb(terms.shape[0])
+    for k in range(terms.shape[0]):
+        priced[k] = terms[k]
     for d in range(rows.shape[0]):
         t = rows[d]
         for i in range(N):
             at = (d * N + i) * TERMS
+            priced[at + BAND] = band_frac[i]
             if not market.tradable[t, i]:
                 priced[at + SCALE] = NOT_TRADABLE
                 priced[at + LOTS_PER_USD] = np.nan
@@ -1288,36 +1441,35 @@ def count_until_nb(coins, intervals, d, h):
     return total, without
 
 
-@inlined
-def append_nb(w, i, count, coins, weights):
-    """Write an entry, and keep it where it is not 0: no branch to predict; the number of entries kept."""
-    coins[count] = i
-    weights[count] = w
-    return count + np.uint64(w != 0.0)
-
-
 @jit
 def gather_dense_nb(dense, limit, indptr, coins, weights):
     """Entries that are not 0 (NaN is not) of the first D decisions of a (S, all, N) array, book by book.
 
     Returns the first ``(s, d)`` whose gross is above `limit` or infinite, or ``(-1, -1)``.
     """
-    S, _, N = dense.shape
+    S, A, N = dense.shape
     D = (indptr.shape[0] - 1) // S
-    whole = np.uint64(N - N % 4)  # most of a row is 0: four at a time
+    one, word, lanes, end = np.uint64(1), np.uint64(64), np.uint64(LANES), np.uint64(N)
+    whole = end - end % lanes
     count = np.uint64(0)
     above = (-1, -1)
     for s in range(S):
         for d in range(D):
             first = count
-            for i in range(np.uint64(0), whole, np.uint64(4)):
-                a, b = dense[s, d, i], dense[s, d, i + np.uint64(1)]
-                c, e = dense[s, d, i + np.uint64(2)], dense[s, d, i + np.uint64(3)]
-                if (a != 0.0) | (b != 0.0) | (c != 0.0) | (e != 0.0):
-                    for k in range(np.uint64(4)):
-                        count = append_nb(dense[s, d, i + k], i + k, count, coins, weights)
-            for i in range(whole, np.uint64(N)):
-                count = append_nb(dense[s, d, i], i, count, coins, weights)
+            row = np.uint64((s * A + d) * N)
+            for start in range(np.uint64(0), end, word):  # most of a row is 0: a bit for each of 64 weights
+                stop = min(start + word, end)
+                bits = np.uint64(0)
+                for i in range(start, stop if stop < whole else whole, lanes):
+                    bits |= nonzero_nb(dense, row + i) << (i - start)
+                for i in range(start if start > whole else whole, stop):
+                    bits |= np.uint64(dense[s, d, i] != 0.0) << (i - start)
+                while bits != np.uint64(0):
+                    i = start + lowest_nb(bits)
+                    coins[count] = i
+                    weights[count] = dense[s, d, i]
+                    count += one
+                    bits &= bits - one
             gross = 0.0
             for k in range(first, count):
                 gross += 0.0 if np.isnan(weights[k]) else abs(weights[k])
@@ -1483,8 +1635,9 @@ def row_margin_nb(
         if parts is not None:
             target = w * equity * terms[at + LOTS_PER_USD]
             band_usd = band_frac[i] * equity
-            order, _ = size_order_nb(target, u, equity, price, lot_scale, min_notional_usd, band_usd, parts)
-            needed = target_margin_nb((u + order) * price, u, price, held_usd, isolated, i, floors_usd, steps)
+            size, buys, _, _ = size_order_nb(target, u, equity, price, lot_scale, min_notional_usd, band_usd, parts)
+            then = u + size if buys else u - size
+            needed = target_margin_nb(then * price, u, price, held_usd, isolated, i, floors_usd, steps)
         after += needed
     for k in range(count):
         i = np.int64(held[s, k])
@@ -1521,8 +1674,9 @@ def settle_nb(s, count, held, units, d, settle_hour):
 def list_orders_nb(s, held_count, held, first, last, coins, weights, seen, stamp, listed, asked):
     """List what decision asks of book `s`: the entries, then the coins held without an entry, at weight 0.
 
-    Fills `listed` and `asked`, (2 N + 1,), and returns their number. All are written and one list grows: a branch on
-    what a position is would be one that no processor can predict.
+    Fills `listed` and `asked`, (2 N + LANES,), and returns their number; what follows up to a multiple of LANES asks
+    nothing of a coin N, of which nobody has any. All are written and one list grows: a branch on what a position is
+    would be one that no processor can predict.
     """
     first = np.uint64(first)
     count = np.uint64(last) - first
@@ -1536,49 +1690,64 @@ def list_orders_nb(s, held_count, held, first, last, coins, weights, seen, stamp
         listed[count] = i
         asked[count] = 0.0
         count += np.uint64(seen[i] != stamp)
+    for k in range(np.uint64(LANES - 1)):
+        listed[count + k] = seen.shape[0]
+        asked[count + k] = 0.0
     return count
 
 
 @inlined
-def size_orders_nb(table, count, equity, min_notional_usd, parts, impact):
-    """Size the first `count` orders of a `table` of columns, see TARGET; how many trade, and are skipped by which rule.
+def size_orders_nb(table, count, equity_factor, equity, min_notional_usd, parts, impact, builders):
+    """Size the first `count` orders of a `table` of columns, see ASKED.
 
-    One loop without a branch (where `parts` is None), which is vectorised. Where `impact` is None it has no part of it.
+    Returns how many trade, are below the minimum, inside the band or of coins that cannot be traded. ``equity_factor``
+    makes USD of a weight, NaN where nothing can be traded towards one. One loop without a branch (where `parts` is
+    None), which is vectorised. What `impact` and `builders` need is left out where they are None.
     """
     trades = 0
     below = 0
     inside = 0
+    stuck = 0
     for k in range(count):
+        w = table[k + ASKED]
         u = table[k + BEFORE]
         mid = table[k + MID]
         buy = table[k + BUY_AT]
         sell = table[k + SELL_AT]
         lot_scale = table[k + LOT_SCALE]
-        band_usd = table[k + BAND] * equity
-        order, outcome = size_order_nb(table[k + TARGET], u, equity, mid, lot_scale, min_notional_usd, band_usd, parts)
-        fill = buy if order > 0.0 else sell
-        size = abs(order)
+        band_usd = table[k + BAND_AT] * equity
+        target = w * equity_factor * table[k + LOTS_A_USD]
+        # What is held is a target with nothing to order; weight 0 closes whatever equity is.
+        kept = 0.0 if (w == 0.0) & (lot_scale != NOT_TRADABLE) else u * lots_per_unit_nb(lot_scale)
+        target = kept if np.isnan(target) else target
+        size, buys, small, near = size_order_nb(target, u, equity, mid, lot_scale, min_notional_usd, band_usd, parts)
+        fill = buy if buys else sell
+        order = size if buys else -size
         table[k + SPREAD_USD] = order * (fill - mid)
         if impact is not None:
             at_buy, most_buy = table[k + BUY_IMPACT], table[k + MOST_BUY_IMPACT]
             at_sell, most_sell = table[k + SELL_IMPACT], table[k + MOST_SELL_IMPACT]
-            at_reference = at_buy if order > 0.0 else at_sell
-            most = most_buy if order > 0.0 else most_sell
+            at_reference = at_buy if buys else at_sell
+            most = most_buy if buys else most_sell
             moved = mid * impact_nb(size * mid / table[k + REFERENCE], at_reference, most)
             table[k + IMPACT_USD] = size * moved
-            fill += moved if order > 0.0 else -moved
-        table[k + ORDERED] = order
-        table[k + FILL] = fill
+            fill += moved if buys else -moved
+        if builders is not None:
+            table[k + ORDERED] = order
+            table[k + FILL] = fill
         table[k + FILLED] = size * fill
         table[k + TRADED] = size * mid
         u = round_lot_nb(u + order, lot_scale)
         table[k + AFTER] = u
         table[k + NET_VALUE] = u * mid
-        table[k + GROSS_VALUE] = abs(u) * mid
-        trades += outcome == ORDER
-        below += outcome == BELOW_MINIMUM
-        inside += outcome == INSIDE_BAND
-    return trades, below, inside
+        table[k + GROSS_VALUE] = abs(u * mid)
+        table[k + EXIT_USD] = u * table[k + EXIT_AT]
+        table[k + PAID_USD] = u * table[k + PAID_AT]
+        trades += size != 0.0
+        below += small
+        inside += near
+        stuck += lot_scale == NOT_TRADABLE
+    return trades, below, inside, stuck
 
 
 @inlined
@@ -1593,12 +1762,9 @@ def trade_nb(
     weights,
     scale,
     equity,
-    d,
     terms,
     base,
     fee_rate,
-    bands,
-    band_frac,
     min_notional_usd,
     parts,
     impact,
@@ -1614,10 +1780,9 @@ def trade_nb(
     """Step 2 for book `s` at decision `d`: close what has no entry, then trade the entries from `first` to `last`.
 
     ``terms`` from `base` on is the decision's, ``held[s]`` becomes the coins held afterwards; `listed`, `asked` and
-    `table` are for its use, with the band of all coins in the column BAND unless `bands`, whether they differ. Returns
-    the number of coins held, fees, spread and impact costs, USD traded at mid and USD of fills that
-    count as volume, number of trades, untradable weight, gross and net value at mid of what is held, what it is worth
-    with the cash that it brings at the end of the interval, and the funding it pays. ``parts`` is that of
+    `table` are for its use. Returns the number of coins held, fees, spread and impact costs, USD traded at mid and USD
+    of fills that count as volume, number of trades, untradable weight, gross and net value at mid of what is held, what
+    it is worth with the cash that it brings at the end of the interval, and the funding it pays. ``parts`` is that of
     :func:`size_order_nb`, ``builders`` is None or the factors on fees, the leverage, floors and steps of isolated coins
     and the books' cash of isolated positions; ``period`` is the row's.
     """
@@ -1635,66 +1800,51 @@ def trade_nb(
     net_usd = 0.0
     exit_usd = 0.0
     paid_usd = 0.0
+    row = np.uint64(s * units.shape[1])
     total = list_orders_nb(s, held_count, held, first, last, coins, weights, seen, stamp, listed, asked)
     count = np.uint64(0)
     # Not a number where nothing can be traded towards a weight, as the target that it is a factor of then is.
     equity_factor = scale * equity if equity > 0.0 else np.nan
     for begin in range(np.uint64(0), total, np.uint64(WIDE)):
         size = min(np.uint64(WIDE), total - begin)
-        for k in range(size):
-            i = listed[begin + k]
-            w = asked[begin + k]
-            at = base + np.uint64(i) * np.uint64(TERMS)
-            u = units[s, i]
-            lot_scale = terms[at + np.uint64(SCALE)]
-            target = w * equity_factor * terms[at + np.uint64(LOTS_PER_USD)]
-            if np.isnan(target):
-                target = u * lots_per_unit_nb(lot_scale)  # as `size_order_nb` has it: nothing to order
-                if lot_scale == NOT_TRADABLE and not np.isnan(w):
-                    blocked += abs(w)
-                    counters[s, UNTRADABLE_ORDERS] += w != 0.0 or u != 0.0
-                elif w == 0.0:
-                    target = 0.0
-            table[k + TARGET] = target
-            table[k + BEFORE] = u
-            table[k + MID] = terms[at + np.uint64(PRICE_USD)]
-            table[k + BUY_AT] = terms[at + np.uint64(BUY)]
-            table[k + SELL_AT] = terms[at + np.uint64(SELL)]
-            table[k + LOT_SCALE] = lot_scale
-            if bands:
-                table[k + BAND] = band_frac[i]
-            if impact is not None:
-                impact_terms, reference_usd = impact
-                at = np.uint64(d * band_frac.shape[0]) + np.uint64(i)
-                at *= np.uint64(IMPACT_TERMS)
+        padded = (size + np.uint64(LANES - 1)) & ~np.uint64(LANES - 1)
+        for k in range(np.uint64(0), padded, np.uint64(LANES)):
+            load_orders_nb(terms, base, units, row, listed, asked, begin + k, table, k)
+        if impact is not None:
+            impact_terms, reference_usd = impact
+            for k in range(size):
+                i = listed[begin + k]
+                at = base // np.uint64(TERMS // IMPACT_TERMS) + np.uint64(i) * np.uint64(IMPACT_TERMS)
                 table[k + BUY_IMPACT] = impact_terms[at]
                 table[k + MOST_BUY_IMPACT] = impact_terms[at + np.uint64(1)]
                 table[k + SELL_IMPACT] = impact_terms[at + np.uint64(2)]
                 table[k + MOST_SELL_IMPACT] = impact_terms[at + np.uint64(3)]
                 table[k + REFERENCE] = reference_usd[i]
-        padded = (size + np.uint64(3)) & ~np.uint64(3)  # so that the vectorised loop leaves nothing over
-        for k in range(size, padded):
-            table[k + TARGET] = 0.0
-            table[k + BEFORE] = 0.0
-        traded, below, inside = size_orders_nb(table, padded, equity, min_notional_usd, parts, impact)
+        traded, below, inside, stuck = size_orders_nb(
+            table, padded, equity_factor, equity, min_notional_usd, parts, impact, builders
+        )
         trades += traded
         counters[s, SKIPPED_MINIMUM] += below
         counters[s, SKIPPED_BAND] += inside
+        for k in range(size if stuck > 0 else np.uint64(0)):
+            w = table[k + ASKED]
+            if table[k + LOT_SCALE] == NOT_TRADABLE and not np.isnan(w):
+                blocked += abs(w)
+                counters[s, UNTRADABLE_ORDERS] += w != 0.0 or table[k + BEFORE] != 0.0
+        spreads += sum_nb(table, np.uint64(SPREAD_USD), padded)
+        filled_usd += sum_nb(table, np.uint64(FILLED), padded)
+        traded_usd += sum_nb(table, np.uint64(TRADED), padded)
+        net_usd += sum_nb(table, np.uint64(NET_VALUE), padded)
+        gross_usd += sum_nb(table, np.uint64(GROSS_VALUE), padded)
+        exit_usd += sum_nb(table, np.uint64(EXIT_USD), padded)
+        paid_usd += sum_nb(table, np.uint64(PAID_USD), padded)
+        # Without impact the argument is None, and numba compiles a kernel that has none of this.
+        if impact is not None:
+            impacts += sum_nb(table, np.uint64(IMPACT_USD), padded)
         for k in range(size):
             i = listed[begin + k]
             u = table[k + AFTER]
             units[s, i] = u
-            spreads += table[k + SPREAD_USD]
-            filled_usd += table[k + FILLED]
-            traded_usd += table[k + TRADED]
-            net_usd += table[k + NET_VALUE]
-            gross_usd += table[k + GROSS_VALUE]
-            at = base + np.uint64(i) * np.uint64(TERMS)
-            exit_usd += u * terms[at + np.uint64(EXIT)]
-            paid_usd += u * terms[at + np.uint64(PAID)]
-            # Without impact the argument is None, and numba compiles a kernel that has none of this.
-            if impact is not None:
-                impacts += table[k + IMPACT_USD]
             if builders is not None:  # as with impact
                 order, fill = table[k + ORDERED], table[k + FILL]
                 if order != 0.0:
@@ -1714,32 +1864,6 @@ def trade_nb(
             filled_usd = counted_usd
     value = gross_usd, net_usd, exit_usd, paid_usd
     return np.int64(count), fees, spreads, impacts, traded_usd, filled_usd, trades, blocked, value
-
-
-@inlined
-def add_paths_nb(s, count, held, units, at, paths, width, total):
-    """Add the paths of the `count` coins of ``held[s]``, times their units, to `total`, (width,); they begin at `at`.
-
-    Four coins a pass: the sum is then loaded and stored once for four of them. Of the last four some may be there
-    already, with no units.
-    """
-    for k in range(0, count, 4):
-        i = held[s, k]
-        j = held[s, min(k + 1, count - 1)]
-        m = held[s, min(k + 2, count - 1)]
-        n = held[s, min(k + 3, count - 1)]
-        own = (
-            units[s, i],
-            units[s, j] if k + 1 < count else 0.0,
-            units[s, m] if k + 2 < count else 0.0,
-            units[s, n] if k + 3 < count else 0.0,
-        )
-        at_i = at + np.uint64(i) * width
-        at_j = at + np.uint64(j) * width
-        at_m = at + np.uint64(m) * width
-        at_n = at + np.uint64(n) * width
-        for h in range(np.uint64(0), width, np.uint64(PATH_STEP)):
-            add_step_nb(total, h, paths, (at_i + h, at_j + h, at_m + h, at_n + h), own)
 
 
 @inner
@@ -2162,7 +2286,7 @@ def batch_nb(
     closed_at = np.zeros(N, dtype=np.int64)
     volume = np.zeros((S, fees.day[fees.day.shape[0] - 1] + 1 if tracked else 1))
     total_volume = np.zeros(S)
-    units = np.zeros((S, N))
+    units = np.zeros((S, N + 1))  # and none of coin N, which fills orders up to LANES
     held = np.zeros((S, N + 1), dtype=np.uint32)  # unsigned: numba then does not look for negative indices
     held_count = np.zeros(S, dtype=np.int64)
     cash = np.zeros(S)
@@ -2176,10 +2300,12 @@ def batch_nb(
         peak[s] = sim_params.initial_equity_usd
     seen = np.zeros(N, dtype=np.int32)
     stamp = 0
-    listed = np.zeros(2 * N + 1, dtype=np.uint32)
-    asked_of = np.zeros(2 * N + 1)
-    table = np.ones(COLUMNS * WIDE)  # not 0: orders that only fill the vectors up are divided, too
-    equities = np.zeros(longest)
+    listed = np.zeros(2 * N + LANES, dtype=np.uint32)
+    asked_of = np.zeros(2 * N + LANES)
+    table = lined_nb(np.int64(COLUMNS * WIDE))
+    for k in range(np.uint64(COLUMNS * WIDE)):
+        table[k] = 1.0  # not 0: orders that only fill the vectors up are divided, too
+    equities = lined_nb(longest)
     own = np.zeros(longest)
     gross = np.zeros(longest)
     changes = np.zeros(daily.shape[1])
@@ -2206,11 +2332,6 @@ def batch_nb(
     floors_usd, steps = coin_params.margin_floor_usd, coin_params.margin_step
     margin, renormalise = sim_params.margin, sim_params.renormalise
     band_frac, min_notional_usd = coin_params.band_frac, sim_params.min_notional_usd
-    bands = np.bool_(False)  # no literal: numba would compile what takes it for it alone
-    for i in range(N):
-        bands |= band_frac[i] != band_frac[0]
-    for k in range(np.uint64(WIDE)):
-        table[k + BAND] = band_frac[0] if N > 0 else 0.0
     max_gross, most_initial_frac, worst_initial = (
         sim_params.max_gross,
         sim_params.most_initial_frac,
@@ -2312,12 +2433,9 @@ def batch_nb(
                 weights,
                 scale,
                 equity,
-                d,
                 m_terms,
                 base,
                 rate,
-                bands,
-                band_frac,
                 min_notional_usd,
                 parts,
                 impact,
@@ -2349,9 +2467,7 @@ def batch_nb(
             if equity > 0.0:
                 metrics[s, TURNOVER] += traded_usd / equity
             # 3. Funding and the prices of the interval
-            for h in range(width):
-                equities[h] = cash[s]
-            add_paths_nb(s, count, held, units, path, m_paths, width, equities)
+            sum_paths_nb(cash[s], np.uint64(s * (N + 1)), count, held, units, m_paths, path, width, equities)
             # 4. Margin
             called_at = -1
             within = 0
@@ -2632,10 +2748,6 @@ def rename_nb(orders, rolls, indptr, coins, weights, listed, out_indptr, out_coi
     P = (indptr.shape[0] - 1) // D
     one, low, six = np.uint64(1), np.uint64(63), np.uint64(6)
     taken = np.zeros(N // 64 + 1, dtype=np.uint64)  # a bit a coin
-    # The place of a bit that is alone, by the top six bits of its product with a de Bruijn number.
-    magic, place = np.uint64(0x03F79D71B4CB0A89), np.zeros(64, dtype=np.uint32)
-    for k in range(64):
-        place[(magic << np.uint64(k)) >> np.uint64(58)] = k
     value = np.zeros(N)
     e = np.uint64(0)
     for r in range(orders.shape[0]):
@@ -2677,11 +2789,10 @@ def rename_nb(orders, rolls, indptr, coins, weights, listed, out_indptr, out_coi
                         rest = taken[word]
                         taken[word] = 0
                         while rest:
-                            lowest = rest & (~rest + one)
-                            column = word * 64 + place[(lowest * magic) >> np.uint64(58)]
+                            column = np.uint64(word * 64) + lowest_nb(rest)
                             out_coins[e] = column
                             out_weights[e] = value[column]
                             e += one
-                            rest ^= lowest
+                            rest &= rest - one
                 out_indptr[(r * P + p) * D + d + 1] = e
     return e

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engine import Panel, RunConfig, SparseWeights, backtest, backtest_many
+from engine.coin import Coin
 from engine.errors import ConfigError, DataError, WeightsError
 from helpers.batches import assert_same
 from helpers.effort import some
@@ -80,6 +81,26 @@ def test_panels_of_a_few_hours() -> None:
             assert_same(backtest_many(panel, form, weights.index, config).iloc[0], result)
         compared += 1
     assert compared > 0.8 * some(60, 150)
+
+
+@pytest.mark.parametrize(
+    "execution", [{"min_notional_usd": 10.0}, {"no_trade_band_frac": 0.001, "min_notional_usd": 0.0}]
+)
+@pytest.mark.parametrize("digits, decimals", [(-8, 5), (-7, 5), (-5, 8)])
+def test_what_lots_leave_of_an_order_may_be_all_that_is_tolerated(
+    execution: dict[str, float], digits: int, decimals: int
+) -> None:
+    """Round prices and weights of exactly the minimum, or the band: some are cut by just the tolerance."""
+    names = [f"C{number}" for number in range(100, 1000)]
+    index = pd.date_range("2024-10-01T23:00Z", periods=2, freq="h")
+    prices = [[float(f"{number}e{digits}") for number in range(100, 1000)]] * 2
+    table = [Coin(name, sz_decimals=decimals) for name in names]
+    panel = Panel.from_frames(mid=pd.DataFrame(prices, index=index, columns=names), table=table)
+    config = RunConfig.from_dict({"execution": execution, "account": {"initial_margin": False}})
+    weights = np.full((1, 1, 900), 0.001)
+    result = backtest(panel, _frame(weights[0], index[:1], panel), config)
+    assert 0 < result.metrics["trades"] < 900
+    assert_same(backtest_many(panel, weights, index[:1], config).iloc[0], result)
 
 
 def test_form_chunks_and_threads_do_not_change_a_bit(panel: Panel) -> None:
