@@ -39,7 +39,9 @@ if TYPE_CHECKING:
 
 #: Books that one call of the kernel runs side by side, at least and at most: the more share a day's prices the better,
 #: as long as every thread has work and their state stays in the cache.
-TILES = (32, 64)
+TILES = (32, 256)
+#: Of dense books at most: what they are gathered into stays near.
+DENSE_TILE = 64
 
 
 def backtest_many(
@@ -284,6 +286,7 @@ def _run(
     daily = np.full((books, days), config.account.initial_equity_usd)
 
     size = int(np.clip(-(-books // threads), *TILES))
+    size = size if isinstance(chunk, SparseWeights) else min(size, DENSE_TILE)
     own = threading.local()
 
     def room() -> tuple[np.ndarray, np.ndarray]:
