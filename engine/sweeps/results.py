@@ -195,11 +195,12 @@ class Results:
         if not outcome.written:
             table = table_of(self.keys[rows], outcome.errors, outcome.table, outcome.returns, outcome.days)
             with self._lock:
+                first = not self._pending
                 self._pending.append(table)
                 self._sets += len(rows)
             if self._sets >= CHUNK_SETS or time.monotonic() - self._written > CHUNK_SECONDS:
                 self.flush()
-            elif not self._late.is_alive():  # the next outcome may be hours away
+            elif first:  # the next outcome may be hours away
                 self._late = threading.Timer(CHUNK_SECONDS, self._flush_late)
                 self._late.daemon = True
                 self._late.start()
