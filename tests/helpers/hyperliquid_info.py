@@ -6,18 +6,18 @@ A later path is one more entry of the server's `handlers`. Faults are put in fro
 from __future__ import annotations
 
 import json
-import math
 import random
 import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from helpers.waiting import wait_until
+from helpers.waiting import LONG_SECONDS, wait_until
 
 HOUR_MS = 3_600_000
 Handler = Callable[[dict[str, Any]], Any]
@@ -69,38 +69,18 @@ class Fault:
         wait_until(self.arrived.is_set)
 
 
-@dataclass(frozen=True)
-class Served:
-    """A request that was answered; times are of `time.monotonic`, when it came and when its answer left."""
-
-    path: str
-    payload: dict[str, Any]
-    start: float
-    end: float
-
-
-def rounds(log: Sequence[Served]) -> int:
-    """How many round trips the requests took: the longest chain in which each came after the one before had ended."""
-    count, last = 0, -math.inf
-    for served in sorted(log, key=lambda served: served.end):
-        if served.start >= last:
-            count, last = count + 1, served.end
-    return count
-
-
 class LoopbackServer:
     """POST by path to handlers that map a payload to JSON (or a :class:`Reply`); remembers the requests.
 
-    Use it as a context; `url` is its address. Requests are served concurrently, each `round_trip_seconds` long.
+    Use it as a context; `url` is its address. Requests are served concurrently.
     """
 
     def __init__(self, handlers: dict[str, Handler]) -> None:
         self.handlers = handlers
         self.requests: list[tuple[str, dict[str, Any]]] = []
-        self.log: list[Served] = []
-        self.round_trip_seconds = 0.0
         self.faults: list[Fault] = []
         self._lock = threading.Lock()
+        self._groups: list[threading.Barrier] = []  # of the next requests, one each
         self._closing = threading.Event()
         self.date_offset_seconds = 0.0  # of the dates of the answers: a machine whose clock is wrong by minus that
         owner = self
@@ -112,11 +92,8 @@ class LoopbackServer:
 
             def do_POST(self) -> None:  # the name that http.server wants
                 payload = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                start = time.monotonic()
-                owner._closing.wait(owner.round_trip_seconds / 2)
                 reply = owner.answer(self.path, payload)
-                owner._closing.wait(reply.silence_seconds + owner.round_trip_seconds / 2)
-                owner.log.append(Served(self.path, payload, start, time.monotonic()))
+                owner._closing.wait(reply.silence_seconds)
                 body = reply.body.encode()
                 try:
                     if reply.reset:
@@ -168,6 +145,10 @@ class LoopbackServer:
         hit = None
         with self._lock:
             self.requests.append((path, payload))
+            group = self._groups.pop(0) if self._groups else None
+        if group is not None:
+            group.wait(LONG_SECONDS)
+        with self._lock:
             for fault in self.faults:
                 if fault.times > 0 and fault.match(payload):
                     fault.times -= 1
@@ -185,6 +166,15 @@ class LoopbackServer:
             return reply
         hit.arrived.set()
         return hit.change(reply)
+
+    @contextmanager
+    def side_by_side(self, *sizes: int) -> Iterator[None]:
+        """The requests within come in groups of these sizes: none is answered before all of its group have come."""
+        groups, asked = [threading.Barrier(size) for size in sizes], len(self.requests)
+        self._groups = [group for group in groups for _ in range(group.parties)]
+        yield
+        came = len(self.requests) - asked
+        assert came == sum(sizes) and not any(group.broken for group in groups), f"{came} requests for groups {sizes}"
 
     def asked(self, kind: str) -> list[dict[str, Any]]:
         """Payloads of one type, in order."""

@@ -7,10 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+import requests
 from hyperliquid.utils.types import Cloid
 
 from helpers.hyperliquid_exchange import HyperLiquidExchange
-from helpers.hyperliquid_info import rounds
 from helpers.hyperliquid_records import Coin
 from helpers.hyperliquid_world import GTC, IOC, MASTER, client, error, only, trading
 
@@ -143,11 +143,16 @@ def test_one_coin_refuses_a_batch_and_a_quote_goes_away(exchange: HyperLiquidExc
     assert (contexts[1]["oraclePx"], contexts[1]["new"]) == (None, [1])
 
 
-def test_round_trips_take_time_side_by_side(exchange: HyperLiquidExchange) -> None:
-    exchange.round_trip_seconds = 0.05
-    sdk = client(exchange)
-    exchange.log.clear()
+def test_requests_side_by_side_are_told_from_requests_in_sequence(exchange: HyperLiquidExchange) -> None:
+    sdk, coins = client(exchange), ["BTC", "ETH", "DOGE", "RLB"]
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(sdk.info.l2_snapshot, ["BTC", "ETH", "DOGE", "RLB"]))
-    sdk.info.all_mids()
-    assert rounds(exchange.log) == 2 and len(exchange.log) == 5
+        with exchange.side_by_side(4, 1):
+            list(pool.map(sdk.info.l2_snapshot, coins))
+            sdk.info.all_mids()
+        with pytest.raises(AssertionError, match="5 requests"), exchange.side_by_side(4):
+            list(pool.map(sdk.info.l2_snapshot, coins))
+            sdk.info.all_mids()
+    sdk = client(exchange)
+    sdk.info.timeout = 0.2
+    with pytest.raises(requests.exceptions.RequestException), exchange.side_by_side(2):
+        sdk.info.all_mids()
