@@ -337,7 +337,7 @@ def test_a_passing_fault_is_not_even_noticed(
 
 def test_an_object_that_trickles_is_given_up(proxy: Proxy, tmp_path: Path, hlbt: Any) -> None:
     proxy.faults[key_of("2023-12-31")] = ["slow", "always"]
-    code, out, err = hlbt(*words(proxy.url, tmp_path / "cache", "--timeout", "0.2"))
+    code, out, err = hlbt(*words(proxy.url, tmp_path / "cache", "--timeout", "0.5"))
     assert code == 1 and "broke off after 0 of" in err and "(TimeoutError) (3 attempts)" in err, err
     assert "3 objects taken" in out
 
