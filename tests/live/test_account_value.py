@@ -247,7 +247,7 @@ def test_a_dex_that_does_not_answer_is_not_an_empty_one(
 
 
 def test_dexes_are_read_side_by_side_within_the_weights(world: World) -> None:
-    """Eleven dexes, ten requests at a time; what dexes there are, and of which kind the account is, by the first reading."""
+    """Eleven dexes, ten requests at a time; which dexes and what kind of account is asked by the first reading."""
     for number in range(10):
         world.server.add_dex(f"d{number}")
     world.server.fund(MASTER.address, 0, "unifiedAccount")
