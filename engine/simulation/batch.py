@@ -81,7 +81,7 @@ def backtest_many(
     Raises
     ------
     WeightsError
-        For what :func:`engine.backtest` refuses of one book, which is named: weights that are infinite, NaN throughout,
+        For what :func:`engine.backtest` refuses, of the first such book: weights that are infinite, NaN throughout,
         above the gross limit or in need of more initial margin than the account has, decisions that the panel lacks.
         And for decisions that do not ascend.
     """
@@ -295,13 +295,13 @@ def _run(
             own.room = np.empty(weights_count, np.uint32), np.empty(weights_count)
         return own.room
 
-    def run(first: int) -> None:
-        part = slice(first, min(first + size, books))
-        tile = chunk.part(first, part.stop, len(decisions)) if isinstance(chunk, SparseWeights) else chunk[part]
+    def run(first: int, last: int) -> None:
+        part = slice(first, last)
+        tile = chunk.part(first, last, len(decisions)) if isinstance(chunk, SparseWeights) else chunk[part]
         check = partial(_check_book, tile, panel, decisions, config, done + first)
         traded = _traded(tile, panel, decisions, config, check)
-        entries = _entries(traded, part.stop - first, len(decisions), config, check, room)
-        builders = _builders(inputs[3], inputs[4], part.stop - first)
+        entries = _entries(traded, last - first, len(decisions), config, check, room)
+        builders = _builders(inputs[3], inputs[4], last - first)
         parts = _parts(inputs[5])
         batch_nb(inputs[0], builders, parts, *inputs[1:], *entries, values[part], counters[part], daily[part])
         refused = np.flatnonzero(counters[part, REFUSED] >= 0)
@@ -314,7 +314,16 @@ def _run(
             if _is_full(tile, book, len(decisions), len(panel.coins)):
                 check(book, traded)
 
-    for _ in pool.map(run, range(0, books, size)):
+    def run_tile(first: int) -> None:
+        last = min(first + size, books)
+        try:
+            run(first, last)
+        except WeightsError:  # which of a tile's books it names depends on the tile's size; the first one does not
+            for book in range(first, last):
+                run(book, book + 1)
+            raise
+
+    for _ in pool.map(run_tile, range(0, books, size)):
         pass
     return values, counters, daily
 

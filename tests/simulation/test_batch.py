@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -160,6 +162,21 @@ def test_delay_leaves_out_what_lies_beyond_the_panel(panel: Panel) -> None:
         result = backtest(panel, _frame(weights[1], decisions, panel), config)
         assert result.metrics["decisions"] < len(decisions)
         assert_same(table.iloc[1], result)
+
+
+def test_the_first_refused_book_is_named_whatever_the_tiles(panel: Panel) -> None:
+    """Weights are checked before anything is traded, initial margin while trading, that all is absent after it."""
+    weights, decisions = books(panel, 80)
+    config = RunConfig.from_dict({"account": {"max_gross": 90.0}})
+    kinds = {"initial margin": 80.0 * weights[0], "no value": weights[0] * np.nan}
+    kinds["is inf"] = np.where(weights[0] == 0.0, 0.0, np.inf)
+    for order in itertools.permutations(kinds):
+        weights[[5, 25, 70]] = [kinds[message] for message in order]
+        for threads in (1, 2):
+            for form in (weights, SparseWeights.from_dense(weights), iter((weights[:20], weights[20:]))):
+                with pytest.raises(WeightsError, match=r"of book 5\b") as found:
+                    backtest_many(panel, form, decisions, config, threads=threads)
+                assert order[0] in str(found.value)
 
 
 def test_bad_input(panel: Panel) -> None:
