@@ -1450,7 +1450,7 @@ def gather_dense_nb(dense, limit, indptr, coins, weights):
     S, A, N = dense.shape
     D = (indptr.shape[0] - 1) // S
     one, word, lanes, end = np.uint64(1), np.uint64(64), np.uint64(LANES), np.uint64(N)
-    whole = end - end % lanes
+    whole, ahead = end - end % lanes, np.uint64(2_048)  # 16 kB: the memory does not guess beyond a page by itself
     count = np.uint64(0)
     above = (-1, -1)
     for s in range(S):
@@ -1461,6 +1461,7 @@ def gather_dense_nb(dense, limit, indptr, coins, weights):
                 stop = min(start + word, end)
                 bits = np.uint64(0)
                 for i in range(start, stop if stop < whole else whole, lanes):
+                    prefetch_nb(dense, row + i + ahead)
                     bits |= nonzero_nb(dense, row + i) << (i - start)
                 for i in range(start if start > whole else whole, stop):
                     bits |= np.uint64(dense[s, d, i] != 0.0) << (i - start)
